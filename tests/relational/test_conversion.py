@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,7 @@ import pytest
 
 import dj_dagster as dj
 from dj_dagster.relational.user_sql import temporal
+from tests.services.process import eventually
 
 NOON = dt.datetime(2026, 2, 3, 12, 30, 1)
 MIDNIGHT = dt.datetime(2026, 2, 3)
@@ -191,3 +193,40 @@ def test_a_value_that_comes_while_alter_asks_is_looked_at(schema: Any, database_
     with pytest.raises(dj.DefinitionError, match=r"1\.5"):
         Sample.alter(confirm=meanwhile)
     assert sorted(schema["Sample"].to_arrays("x").tolist()) == [1.0, 1.5]
+
+
+def test_what_others_commit_before_alter_begins_is_looked_at(
+    server_url: str, server_prefix: str
+) -> None:
+    """Rows and columns are read again under a lock, which waits for open transactions."""
+    definition = "sample : int32\n---\nx = null : decimal(8,4)"
+    connections = [dj.Connection(server_url) for _ in range(2)]
+    schemas: list[Any] = [dj.Schema(f"{server_prefix}lab", connection=c) for c in connections]
+    made = [schema(type("Sample", (dj.Manual,), {"definition": definition})) for schema in schemas]
+    waiting = (
+        "SELECT COUNT(*) FROM information_schema.processlist "
+        f"WHERE state LIKE '%%metadata lock' AND info LIKE '%%{server_prefix}lab%%'"
+    )
+
+    def altered_behind_transaction(definitions: list[str]) -> list[Any]:
+        """Return the results or errors of the tables' `alter`, all waiting for one transaction."""
+        with dj.Connection(server_url) as holder, ThreadPoolExecutor(2) as pool:
+            with holder.transaction():
+                dj.Schema(schemas[0].database, connection=holder)["Sample"].insert1((1, "1.2345"))
+                runs = []
+                for table, text in zip(made, definitions, strict=False):
+                    table.definition = text
+                    runs.append(pool.submit(table.alter, prompt=False))
+                eventually(lambda: holder.query(waiting).fetchone()[0] == len(runs))
+            return [run.exception(60) or run.result() for run in runs]
+
+    (error,) = altered_behind_transaction([definition.replace("(8,4)", "(8,2)")])
+    assert isinstance(error, dj.DefinitionError)
+    assert "1.2345" in str(error)
+    (made[0] & {"sample": 1}).delete(prompt=False)
+    added = [f"{definition}\n{name} = null : int32" for name in "bc"]
+    results = altered_behind_transaction(added)
+    assert True in results
+    assert [error for error in results if "altered by someone else" in str(error)]
+    for connection in connections:
+        connection.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -392,6 +392,13 @@ class Backend(ABC):
     @abstractmethod
     def table_options(self, comment: str) -> dict[str, Any]:
         """Return the keyword arguments of `sqlalchemy.Table` for a new table."""
+
+    def locked(
+        self, session: SAConnection, name: TableName, read: Iterable[TableName]
+    ) -> AbstractContextManager[None]:
+        """Lock a table for a session in a block, wherever `alters_tables`; others are only read."""
+        del session, name, read
+        raise NotImplementedError
 
     def alter_table(self, session: SAConnection, changes: TableChanges) -> None:
         """Change a table in place, wherever `alters_tables`."""

@@ -7,8 +7,8 @@ SQLAlchemy and the driver take longer than the rest of the query.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -280,6 +280,24 @@ class MySQLBackend(Backend):
     def table_options(self, comment: str) -> dict[str, Any]:
         """Make tables of InnoDB with a comment."""
         return {"mysql_engine": "InnoDB", "comment": comment or None}
+
+    @contextmanager
+    def locked(
+        self, session: SAConnection, name: TableName, read: Iterable[TableName]
+    ) -> Generator[None]:
+        """Use LOCK TABLES, which lets the session use only these tables, by these names."""
+        table = self.full_name(name)
+        others = (f"{self.full_name(other)} READ" for other in dict.fromkeys(read) if other != name)
+        tables = ", ".join([f"{table} WRITE", f"{table} AS t1 WRITE", *others])
+        session.exec_driver_sql(f"LOCK TABLES {tables}".replace("%", "%%"))
+        try:
+            yield
+        finally:
+            try:
+                session.exec_driver_sql("UNLOCK TABLES")
+            except SQLAlchemyError:
+                # The server unlocks them when the connection ends.
+                session.invalidate()
 
     def alter_table(self, session: SAConnection, changes: TableChanges) -> None:
         """Run one ALTER TABLE, after one for each column of `TableChanges.floats`."""

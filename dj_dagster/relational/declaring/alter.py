@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection as SAConnection
 
 from dj_dagster.errors import (
+    AccessError,
     DefinitionError,
     DuplicateError,
     IntegrityError,
@@ -27,7 +28,7 @@ from dj_dagster.errors import (
     QueryError,
     counted,
 )
-from dj_dagster.model.heading import Attribute, IndexDeclaration, Value
+from dj_dagster.model.heading import Attribute, Value
 from dj_dagster.model.names import TableName
 from dj_dagster.model.types import AttributeType, Family
 from dj_dagster.relational.algebra.operators import all_rows
@@ -41,6 +42,8 @@ from dj_dagster.relational.declaring.alteration import (
     Present,
     alteration,
     altered_meanwhile,
+    needed_indexes,
+    single_floats,
 )
 from dj_dagster.relational.declaring.declare import refused, reported
 from dj_dagster.relational.declaring.describe import index_line
@@ -90,14 +93,8 @@ def alter_table(connection: Connection, plan: PlannedTable, confirm: Confirm | N
         return False
     _check_rows(connection, present.stored, changes)
     question = "\n  ".join([f"Altering {plan.name}", *changes.lines()])
-    if confirm is not None:
-        if not confirm(question):
-            return False
-        # While the user was asked, others may have changed the table or inserted rows.
-        now = _present(connection, plan)
-        if now.raw != present.raw or now.indexes != present.indexes:
-            raise altered_meanwhile(plan.name)
-        _check_rows(connection, now.stored, changes)
+    if confirm is not None and not confirm(question):
+        return False
     try:
         ensure_external_tables(connection, plan)
         _apply(connection, present, changes)
@@ -260,43 +257,87 @@ def _is_other_object(old: Attribute, new: Attribute) -> bool:
     return not (unmarked and inline)
 
 
+def _check_again(
+    connection: Connection, session: SAConnection, present: Present, changes: Alteration
+) -> None:
+    """Refuse a table whose columns, indexes or rows others have changed since it was looked at.
+
+    For a block in which others cannot write: they may have done so while the user was asked, or
+    may only then have committed it.
+    """
+    name = changes.plan.name
+    indexes = connection.backend.indexes(session, *name).get(name.table, {})
+    if connection.catalog.read(session, name) != present.raw or indexes != present.indexes:
+        raise altered_meanwhile(name)
+    _check_rows(connection, present.stored, changes)
+
+
+@contextmanager
+def _locked(
+    connection: Connection, session: SAConnection, present: Present, changes: Alteration
+) -> Generator[None]:
+    """Lock the table, and those that it is to refer to.
+
+    A user who may not do so can still make changes that leave all values alone.
+    """
+    name, parents = changes.plan.name, [key.parent for key in changes.added_keys]
+    with ExitStack() as lock:
+        try:
+            with connection.cursor():
+                lock.enter_context(connection.backend.locked(session, name, parents))
+        except AccessError as error:
+            if _affects_values(present, changes):
+                tables = ", ".join(map(str, dict.fromkeys([name, *parents])))
+                raise AccessError(
+                    f"{name} cannot be altered, because others could change its rows meanwhile: "
+                    f"have LOCK TABLES and SELECT on {tables} granted to you. {error}"
+                ) from error.__cause__
+        yield
+
+
+def _affects_values(present: Present, changes: Alteration) -> bool:
+    """Whether the server could change values, or give rows a value, without an error."""
+    before, after = present.stored.heading.all_attributes, changes.attributes
+    inherited = {name for key in changes.added_keys for name in key.attributes}
+    added = (after[name] for name in changes.added if name not in inherited)
+    pairs = ((before[changes.renamed.get(name, name)], after[name]) for name in changes.modified)
+    return any(new.default is None and not new.nullable for new in added) or any(
+        (old.type, old.nullable) != (new.type, new.nullable) for old, new in pairs
+    )
+
+
 def alter(connection: Connection, present: Present, changes: Alteration) -> None:
-    """Alter a table."""
-    with connection.cursor() as session:
+    """Alter a table.
+
+    Raises
+    ------
+    AccessError
+        If the user may not lock the table, and values could change.
+    DefinitionError, QueryError
+        As by `rebuild`.
+    """
+    # Statements of an open transaction are not repeated in another session, without the lock.
+    with (
+        connection.open_transaction(),
+        connection.cursor() as session,
+        _locked(connection, session, present, changes),
+    ):
+        _check_again(connection, session, present, changes)
         names = connection.backend.foreign_key_names(session, changes.plan.name)
         plan = in_server_words(changes.plan, connection.backend)
         sql = TableSQL(plan, connection.backend, session.dialect)
         spelled = TableChanges(
             changes.plan.name,
-            list(_floats(present, changes)),
+            list(single_floats(present, changes)),
             [names[key.parent, tuple(key.attributes)] for key in changes.dropped_keys],
             list(changes.dropped_indexes),
             list(changes.dropped),
             list(_columns(sql, present, changes)),
-            [sql.index(index) for index in [*changes.added_indexes, *_needed(changes)]],
+            [sql.index(index) for index in [*changes.added_indexes, *needed_indexes(changes)]],
             [sql.foreign_key(key) for key in changes.added_keys],
             sql.text(plan.comment) if changes.comment_changes else None,
         )
         connection.backend.alter_table(session, spelled)
-
-
-def _floats(present: Present, changes: Alteration) -> Iterator[str]:
-    """Yield the columns of 32-bit floats that become longer floats or decimals."""
-    for name in changes.modified:
-        old = changes.renamed.get(name, name)
-        kind, new = present.stored.heading.all_attributes[old].type, changes.attributes[name].type
-        grows = new is not None and new != kind and new.family in (Family.FLOAT, Family.DECIMAL)
-        if grows and kind is not None and kind.is_single:
-            yield old
-
-
-def _needed(changes: Alteration) -> Iterator[IndexDeclaration]:
-    """Yield indexes for foreign keys whose index is dropped: the server requires one for each."""
-    for foreign_key in changes.plan.foreign_keys:
-        columns = tuple(foreign_key.attributes)
-        dropped = [index.parts[: len(columns)] for index in changes.dropped_indexes.values()]
-        if columns in dropped:
-            yield IndexDeclaration(columns)
 
 
 def _columns(sql: TableSQL, present: Present, changes: Alteration) -> Iterator[ColumnChange]:
@@ -335,8 +376,7 @@ def rebuild(connection: Connection, present: Present, changes: Alteration) -> No
     plan = in_server_words(_whole(changes, present), connection.backend)
     with connection.cursor() as session, connection.backend.remaking(session) as remaking:
         # From here on, no other process writes.
-        if connection.catalog.read(session, plan.name) != present.raw:
-            raise altered_meanwhile(plan.name)
+        _check_again(connection, session, present, changes)
         _rebuild(connection, session, remaking, plan, present, changes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
@@ -374,3 +374,22 @@ def index_key(index: IndexDeclaration) -> tuple[bool, tuple[str, ...]]:
         for part in index.parts
     ]
     return index.unique, tuple(parts)
+
+
+def single_floats(present: Present, changes: Alteration) -> Iterator[str]:
+    """Yield the columns of 32-bit floats that become longer floats or decimals."""
+    for name in changes.modified:
+        old = changes.renamed.get(name, name)
+        kind, new = present.stored.heading.all_attributes[old].type, changes.attributes[name].type
+        grows = new is not None and new != kind and new.family in (Family.FLOAT, Family.DECIMAL)
+        if grows and kind is not None and kind.is_single:
+            yield old
+
+
+def needed_indexes(changes: Alteration) -> Iterator[IndexDeclaration]:
+    """Yield indexes for foreign keys whose index is dropped: the server requires one for each."""
+    for foreign_key in changes.plan.foreign_keys:
+        columns = tuple(foreign_key.attributes)
+        dropped = [index.parts[: len(columns)] for index in changes.dropped_indexes.values()]
+        if columns in dropped:
+            yield IndexDeclaration(columns)
