@@ -368,6 +368,27 @@ def test_floats_of_32_bits_keep_their_digits(
     assert not Gain.alter(prompt=False)
 
 
+@pytest.mark.parametrize("line", ["-> Parent", "parent : int32\nunique index (parent)"])
+def test_floats_of_32_bits_stay_where_the_rows_are_refused(schema: dj.Schema, line: str) -> None:
+    @schema
+    class Parent(dj.Manual):
+        definition = "parent : int32"
+
+    @schema
+    class Gain(dj.Manual):
+        definition = "gain : int32\n---\nfactor : float32  # in 1%, `x`\nparent : int32"
+
+    Gain.insert([(1, 0.1, 7), (2, 0.2, 7)])
+    before = facts(schema, "gain")
+    Gain.definition = f"gain : int32\n---\nfactor : float64  # in 1%, `x`\n{line}"
+    with pytest.raises((dj.IntegrityError, dj.DuplicateError), match=r"gain"):
+        Gain.alter(prompt=False)
+    assert facts(schema, "gain") == before
+    assert Gain.to_arrays("factor", order_by="KEY").tolist() == [0.1, 0.2]
+    with pytest.raises(dj.DataJointError):
+        Gain.insert1((3, None, 7))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "value"),
     [

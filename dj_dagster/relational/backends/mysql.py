@@ -7,6 +7,7 @@ SQLAlchemy and the driver take longer than the rest of the query.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
@@ -302,8 +303,7 @@ class MySQLBackend(Backend):
     def alter_table(self, session: SAConnection, changes: TableChanges) -> None:
         """Run one ALTER TABLE, after one for each column of `TableChanges.floats`."""
         quote = session.dialect.identifier_preparer.quote_identifier
-        for column in changes.floats:
-            _widen_floats(session, self.sql_table(changes.name, sa.column(column)))
+        table = self.full_name(changes.name).replace("%", "%%")
         clauses = [
             *(f"DROP FOREIGN KEY {quote(name)}" for name in changes.dropped_keys),
             *(f"DROP INDEX {quote(name)}" for name in changes.dropped_indexes),
@@ -314,8 +314,22 @@ class MySQLBackend(Backend):
         ]
         if changes.comment is not None:
             clauses.append(f"COMMENT = {changes.comment}")
-        table = self.full_name(changes.name).replace("%", "%%")
-        session.exec_driver_sql(f"ALTER TABLE {table} {', '.join(clauses)}")
+        shown = session.exec_driver_sql(f"SHOW CREATE TABLE {table}").fetchall()[0][1].splitlines()
+        before = {
+            column: line.strip(" ,").replace("%", "%%")
+            for column in changes.floats
+            for line in shown
+            if line.startswith(f"  {quote(column)} ")
+        }
+        try:
+            for column, definition in before.items():
+                _widen_floats(session, self.sql_table(changes.name, sa.column(column)), definition)
+            session.exec_driver_sql(f"ALTER TABLE {table} {', '.join(clauses)}")
+        except SQLAlchemyError:
+            for definition in before.values():
+                with suppress(SQLAlchemyError):
+                    session.exec_driver_sql(f"ALTER TABLE {table} MODIFY COLUMN {definition}")
+            raise
 
     def create_table(
         self, connection: SAConnection, name: TableName, statements: Sequence[ExecutableDDLElement]
@@ -470,15 +484,21 @@ class MySQLBackend(Backend):
             killer.exec_driver_sql(f"KILL QUERY {number}")
 
 
-def _widen_floats(session: SAConnection, table: sa.TableClause) -> None:
+def _widen_floats(session: SAConnection, table: sa.TableClause, definition: str) -> None:
     """Give a table's only column here 64 bits, and its values the digits that they were read with.
 
-    Ended between its statements, it leaves a column that a further `alter` completes.
+    Ended between its statements, it leaves a column that a further `alter` completes, because its
+    comment still has the type of 32 bits.
+
+    Parameters
+    ----------
+    definition
+        The column as the server shows it.
     """
     (column,) = table.c
     names = session.dialect.identifier_preparer
-    wide = sa.select(column - sa.literal_column("0e0")).distinct().where(column.is_not(None))
-    values = session.execute(wide).scalars().all()
+    query = sa.select(column - sa.literal_column("0e0")).distinct().where(column.is_not(None))
+    values = session.execute(query).scalars().all()
     pairs = [(value, short) for value in values if (short := shortest_single(value)) != value]
     floats = sa.table("dj_floats", sa.column("old"), sa.column("new"), schema=table.schema)
     made = names.format_table(floats).replace("%", "%%")
@@ -491,8 +511,8 @@ def _widen_floats(session: SAConnection, table: sa.TableClause) -> None:
     if pairs:
         session.execute(sa.insert(floats), [{"old": old, "new": new} for old, new in pairs])
     name = names.format_table(table).replace("%", "%%")
-    quoted = names.format_column(column).replace("%", "%%")
-    session.exec_driver_sql(f"ALTER TABLE {name} MODIFY COLUMN {quoted} double")
+    wide = re.sub(r"(?<=` )float(\(\d+(,\d+)?\))?", "double", definition, count=1)
+    session.exec_driver_sql(f"ALTER TABLE {name} MODIFY COLUMN {wide}")
     session.execute(
         sa.update(table).where(column == floats.c.old).values({column.name: floats.c.new})
     )
