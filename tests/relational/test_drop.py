@@ -231,3 +231,17 @@ def test_a_master_takes_parts_along_that_do_not_refer_to_it(
     assert [name for name in schema.list_tables() if not name.startswith("~")] == ["other"]
     assert not Label.is_declared
     assert Other.is_declared
+
+
+def test_a_table_declared_while_drop_asks_is_not_dropped(lab: dict[str, Any]) -> None:
+    before = every_table(lab)
+
+    def declares(text: str) -> bool:
+        late: Any = type("Late", (dj.Manual,), {"definition": "-> Session"})
+        lab["schema"](late, context={"Session": lab["Session"]}).insert1((1, 1))
+        return True
+
+    with pytest.raises(dj.QueryError, match=r"session was not dropped.*late.*again"):
+        lab["Session"].drop(prompt=True, confirm=declares)
+    assert every_table(lab) == before | {"late"}
+    lab["Session"].drop(prompt=True, confirm=lambda _: True)

@@ -446,7 +446,8 @@ def drop_table(
     DataJointError
         If a part would be dropped without its master; nothing is dropped then.
     QueryError
-        Inside a transaction, which MySQL would commit.
+        Inside a transaction, which MySQL would commit, or if tables that refer to it were declared
+        or dropped while the user was asked; nothing is dropped then.
     """
     if part_integrity not in ("enforce", "ignore"):
         raise ValueError(
@@ -457,8 +458,17 @@ def drop_table(
     doomed = with_descendants(connection, name)
     if part_integrity == "enforce":
         _check_parts(connection, doomed)
-    if confirm is not None and not confirm(_summary(connection, doomed)):
-        return False
+    if confirm is not None:
+        if not confirm(_summary(connection, doomed)):
+            return False
+        # MariaDB would drop some, and then refuse the one that a new table refers to.
+        now = with_descendants(connection, name)
+        if set(now) != set(doomed):
+            changed = ", ".join(map(str, sorted(set(now) ^ set(doomed))))
+            raise QueryError(
+                f"{name} was not dropped, because others declared or dropped {changed} while it "
+                "was asked about: call drop() again."
+            )
     _drop(connection, doomed)
     return True
 
@@ -503,7 +513,7 @@ def _drop(connection: Connection, tables: Sequence[TableName]) -> None:
     doomed = [*_job_queues(connection, tables), *reversed(tables)]
     schemas = dict.fromkeys(name.schema for name in tables)
     try:
-        with ddl_block(connection) as session:
+        with refused(tables[0], "dropped"), ddl_block(connection) as session:
             connection.backend.drop_tables(session, doomed)
         for schema in schemas:
             gone = [t.table for t in doomed if t.schema == schema]
