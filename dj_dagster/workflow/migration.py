@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from dj_dagster.errors import DataJointError, ObjectError
+from dj_dagster.errors import DataJointError, ObjectError, counted
 from dj_dagster.model.heading import Attribute, Value, Values
 from dj_dagster.model.names import MAX_NAME, TableName
 from dj_dagster.model.types import Family, parse_type
@@ -49,6 +49,7 @@ CREATE TABLE {} (
     `aside` tinyint NOT NULL, `definition` text NOT NULL, `comment` text NOT NULL,
     PRIMARY KEY (`table_name`, `column_name`)
 ) ENGINE=InnoDB COMMENT 'what columns were before the schema was migrated'
+SELECT '' AS `table_name`, '' AS `column_name`, 0 AS `aside`, '' AS `definition`, '' AS `comment`
 """
 
 Say = Callable[[str], None]
@@ -93,9 +94,8 @@ class Migration:
         changes = self.changes()
         self.say(f"Reading all rows of {self.schema}.")
         before = self._digests()
+        # With a row without a table, which stays as long as the migration can be undone.
         self._sql(_CREATE.format(self._quoted(MIGRATION)))
-        # A row without a table, which stays as long as the migration can be undone.
-        self._sql(f"INSERT INTO {self._quoted(MIGRATION)} VALUES ('', '', 0, '', '')")
         try:
             for table in dict.fromkeys(change.table for change in changes):
                 self.say(f"Changing {table}.")
@@ -116,24 +116,22 @@ class Migration:
         Raises
         ------
         DataJointError
-            If there is not a migration to undo, or later rows have objects that 0.14 would not
-            find.
+            If there is not a migration to undo, its confirmation has begun, or later values are
+            of objects that 0.14 would not find.
         """
         noted = self._noted()
-        asides = [(table, column) for table, column, aside, *_ in noted if aside]
         lines = {table: column_lines(self.connection, table) for table, *_ in noted}
-        for table, column in asides:
-            if ASIDE + column in lines[table] and column in lines[table]:
-                query = (
-                    f"SELECT COUNT(*) FROM {self._full(table)} WHERE `{ASIDE}{column}` IS NULL "
-                    f"AND `{column}` IS NOT NULL"
+        for table, column, aside, _, comment in noted:
+            if not aside or column not in lines[table]:
+                continue
+            if ASIDE + column in lines[table]:
+                self._check_values(table, column, comment)
+            elif not _is_pointer(lines[table][column]):
+                raise DataJointError(
+                    f"The migration of {self.schema} cannot be undone, because its confirmation "
+                    f"has begun: the pointers of {table}.{column} were dropped. Confirm it again, "
+                    "which completes it."
                 )
-                if count := self._sql(query)[0][0]:
-                    raise DataJointError(
-                        f"{table}.{column} has {count} values that were entered since the "
-                        "migration, which 0.14 would not find: delete these rows first, and enter "
-                        "them again afterwards."
-                    )
         for table in dict.fromkeys(name for name, *_ in noted):
             clauses: list[str] = []
             for name, column, aside, definition, comment in noted:
@@ -157,16 +155,24 @@ class Migration:
         Raises
         ------
         DataJointError
-            If there is not a migration to confirm.
+            If there is not a migration to confirm, or it was undone in part.
         """
         noted = self._noted()
+        lines = {table: column_lines(self.connection, table) for table, *_ in noted}
+        for table, column, aside, *_ in noted:
+            if aside and (column not in lines[table] or _is_pointer(lines[table][column])):
+                raise DataJointError(
+                    f"The migration of {self.schema} cannot be confirmed, because it is not "
+                    f"complete, or was undone in part: {table}.{column} has pointers. Undo it."
+                )
         with self.connection.cursor() as session:
             names = {
                 table: self.connection.backend.foreign_key_names(session, table)
                 for table, *_ in noted
             }
         for table, column, aside, *_ in noted:
-            if not aside:
+            # A confirmation that was ended may have dropped it.
+            if not aside or ASIDE + column not in lines[table]:
                 continue
             keys = [
                 f"DROP FOREIGN KEY `{name}`"
@@ -181,6 +187,25 @@ class Migration:
                 self._sql(f"DROP TABLE {self._full(name)}")
         self._sql(f"DELETE FROM {self._quoted(MIGRATION)}")
         self._forget()
+
+    def _check_values(self, table: TableName, column: str, comment: str) -> None:
+        """Refuse values that differ from the pointers put aside."""
+        aside = f"`{ASIDE}{column}`"
+        differs = f"{aside} IS NULL AND `{column}` IS NOT NULL"
+        # It is written once all references are; before that they may be missing.
+        if self.connection.catalog.raw(TableName(self.schema, "~lineage")) is not None:
+            differs += f" OR {aside} IS NOT NULL AND `{column}` IS NULL"
+        if comment.startswith(":blob"):
+            # The old name of a blob is its hash.
+            path = f"JSON_UNQUOTE(JSON_EXTRACT(`{column}`, '$.path'))"
+            differs += f" OR {path} NOT LIKE CONCAT('%', LOWER(HEX({aside})))"
+        query = f"SELECT COUNT(*) FROM {self._full(table)} WHERE {differs}"
+        if count := self._sql(query)[0][0]:
+            raise DataJointError(
+                f"{table}.{column} has {counted(count, 'value')} entered or changed since the "
+                "migration, which would be lost: confirm the migration, or keep these rows "
+                "elsewhere, delete them, and enter them again afterwards."
+            )
 
     def _compare(self, before: dict[TableName, tuple[int, int]]) -> None:
         after = self._digests()
@@ -440,6 +465,11 @@ def _new_type(column: StoredColumn, attribute: Attribute) -> str | None:
         return "bool"
     # DataJoint reads a type up to the first colon.
     return kind.text if kind.core and ":" not in kind.text else None
+
+
+def _is_pointer(line: tuple[str, str]) -> bool:
+    """Whether a column, as of `column_lines`, still has pointers of 0.14, or has them again."""
+    return line[0].startswith("binary(16)")
 
 
 def is_migrated(connection: Connection, schema: str) -> bool:

@@ -192,3 +192,55 @@ def test_the_command(
     assert told.exit_code == 0
     assert laid_out(filled) == before
     assert runner.invoke(cli, ["migrate", filled.name, "--undo", "--confirm"]).exit_code == 2
+
+
+EXTERNAL = """
+CREATE TABLE {}.`~external_main` (
+    `hash` binary(16) NOT NULL COMMENT ':uuid:hash', `size` bigint unsigned NOT NULL,
+    `attachment_name` varchar(255) DEFAULT NULL, `filepath` varchar(1000) DEFAULT NULL,
+    `contents_hash` binary(16) DEFAULT NULL COMMENT ':uuid:contents',
+    `timestamp` timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (`hash`)
+) ENGINE=InnoDB
+"""
+MOVIES = """
+CREATE TABLE {0}.`{1}` (
+    `k` int NOT NULL PRIMARY KEY, `movie` binary(16) DEFAULT NULL COMMENT ':blob@main:',
+    CONSTRAINT `{1}_movie` FOREIGN KEY (`movie`) REFERENCES {0}.`~external_main` (`hash`)
+) ENGINE=InnoDB
+"""
+
+
+def test_what_was_changed_or_confirmed_in_part_is_not_undone(
+    server_url: str, server_prefix: str, tmp_path: Path
+) -> None:
+    (tmp_path / "main").mkdir()
+    stores = {"main": {"protocol": "file", "location": str(tmp_path / "main")}}
+    name = f"{server_prefix}old"
+    with dj.Connection(server_url, stores=stores) as connection:
+        connection.query(f"CREATE DATABASE {name}")
+        connection.query(EXTERNAL.format(name))
+        connection.query(f"CREATE TABLE {name}.`~log` (t int PRIMARY KEY)")
+        for table in ("one", "two"):
+            connection.query(MOVIES.format(name, table))
+            old: Any = dj.Schema(name, connection=connection)
+            old[table].insert([(1, [1]), (2, [2])])
+        migration = Migration(connection, name)
+        migration.run()
+        new: Any = dj.Schema(name, connection=connection)
+        new["one"].update1({"k": 1, "movie": [9]})
+        new["one"].update1({"k": 2, "movie": None})
+        with pytest.raises(dj.DataJointError, match=r"one\.movie has 2 values .* changed"):
+            migration.undo()
+        # A confirmation that was ended leaves this.
+        connection.query(
+            f"ALTER TABLE {name}.one DROP FOREIGN KEY one_movie, DROP COLUMN _external_movie"
+        )
+        with pytest.raises(dj.DataJointError, match=r"one\.movie were dropped"):
+            migration.undo()
+        migration.confirm()
+        new = dj.Schema(name, connection=connection)
+        assert new["one"].to_dicts(order_by="k") == [
+            {"k": 1, "movie": [9]},
+            {"k": 2, "movie": None},
+        ]
+        assert new["two"].to_dicts(order_by="k") == [{"k": 1, "movie": [1]}, {"k": 2, "movie": [2]}]
