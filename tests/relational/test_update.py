@@ -80,6 +80,18 @@ def test_same_value_is_no_error(unit: Any) -> None:
     unit.update1({"probe": 1, "unit": "a"})
 
 
+def test_a_unique_index_that_refuses_is_told_as_such(schema: Any) -> None:
+    @schema
+    class Label(dj.Manual):
+        definition = "id : int32\n---\nname : varchar(9)\nunique index (name)"
+
+    Label.insert([(1, "new"), (2, "b")])
+    with pytest.raises(dj.DuplicateError, match=r"label cannot be updated.*'id': 2") as caught:
+        Label.update1({"id": 2, "name": "new"})
+    assert "skip_duplicates" not in str(caught.value)
+    assert Label.to_arrays("name", order_by="id").tolist() == ["new", "b"]
+
+
 def test_foreign_keys_hold(unit: Any, schema: Any) -> None:
     schema.context = {"Unit": unit}
 

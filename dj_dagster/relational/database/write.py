@@ -249,10 +249,18 @@ def _run(
 
 
 @contextmanager
-def explained(rows: EncodedRows) -> Generator[None]:
+def explained(rows: EncodedRows, *, updates: bool = False) -> Generator[None]:
     """Name the written table and a remedy in errors of the database."""
     try:
         yield
+    except DuplicateError as error:
+        if not updates:
+            raise _retold(error, rows) from _reason(error)
+        raise DuplicateError(
+            f"A row of {rows.table} cannot be updated, because another row has such values already "
+            f"under a unique index: {error}.{_key(rows, 0)} Give it other values, or change that "
+            "row first."
+        ) from _reason(error)
     except (QueryError, LostConnectionError) as error:
         raise _retold(error, rows) from _reason(error)
 

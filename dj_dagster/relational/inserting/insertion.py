@@ -378,7 +378,7 @@ def update_row(connection: Connection, table: StoredTable, row: Mapping[str, Val
     def update() -> None:
         if encoded.objects is not None:
             encoded.objects.keep(connection.stores)
-        with write.explained(encoded):
+        with write.explained(encoded, updates=True):
             write.write_before(connection, encoded)
             if changes:
                 found = connection.execute(sa.update(target).where(where).values(changes))
