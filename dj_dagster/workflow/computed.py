@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypedDict
 
 from dj_dagster.class_access import on_class
+from dj_dagster.errors import PopulateError
 from dj_dagster.lazy import LateModule
 from dj_dagster.model.heading import Key
 from dj_dagster.model.names import Tier
@@ -17,7 +18,12 @@ from dj_dagster.workflow.attempt import KeyOutcome, exit_on_sigterm
 from dj_dagster.workflow.jobs import JobQueue
 from dj_dagster.workflow.make import KeySource, PopulatedTable
 from dj_dagster.workflow.pending import progress as key_progress
-from dj_dagster.workflow.populate import PopulateLoop, PopulateOptions, check_populable, rounds
+from dj_dagster.workflow.populate import (
+    PopulateLoop,
+    PopulateOptions,
+    check_populable,
+    rounds,
+)
 from dj_dagster.workflow.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -110,14 +116,16 @@ class AutoPopulate(PopulatedTable):
         Raises
         ------
         PopulateError
-            If the table is restricted, or in a transaction; if its keys cannot be reserved; if one
-            of `keys` lacks an attribute.
+            If an option is not of its type; if the table is restricted, or in a transaction; if its
+            keys cannot be reserved; if one of `keys` lacks an attribute.
         QueryError
             If a restriction would choose every key by accident.
         Exception
             The error of a `make`, unless `suppress_errors`; a note names table and key.
         """
         check_populable(self, processes)
+        if make_kwargs is not None and not hasattr(make_kwargs, "keys"):
+            raise PopulateError(f"make_kwargs is {make_kwargs!r}: it is a dict of arguments.")
         restrictions = repeatable(restrictions)
         options = PopulateOptions(
             restrictions,

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from numbers import Integral
+from typing import Any, assert_never
 
 from dj_dagster.errors import PopulateError
 from dj_dagster.model.heading import Key, Values
@@ -39,6 +40,12 @@ __all__ = [
 ]
 
 ORDERS = ("original", "reverse", "random")
+
+
+def is_whole(number: Any, least: int) -> bool:
+    """Return whether a value is a whole number, also one of NumPy, from the least one on."""
+    kind = type(number)
+    return kind is not bool and issubclass(kind, Integral) and bool(number >= least)
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,10 @@ class PopulateOptions:
         if self.order not in ORDERS:
             raise PopulateError(f"order is {self.order!r}: write one of {', '.join(ORDERS)}.")
         for name, number in (("limit", self.limit), ("max_calls", self.max_calls)):
-            if number is not None and number < 0:
-                raise PopulateError(f"{name} is {number}: it is a number of keys, 0 or more.")
+            if number is not None and not is_whole(number, 0):
+                raise PopulateError(f"{name} is {number!r}: it is a number of keys, 0 or more.")
+        if self.keys is not None and not hasattr(self.keys, "__iter__"):
+            raise PopulateError(f"keys is {self.keys!r}: it is a list of keys.")
 
 
 def rounds(source: KeySource, options: PopulateOptions) -> Iterator[list[Key]]:
@@ -276,9 +285,9 @@ def check_populable(table: PopulatedTable, processes: int | None = 1) -> None:
         If the table is restricted, this thread is in a transaction or a make, or the number of
         processes is less than 1.
     """
-    if processes is not None and processes < 1:
+    if processes is not None and not is_whole(processes, 1):
         raise PopulateError(
-            f"populate(processes={processes}): write 1 or more, or None for one a core."
+            f"populate(processes={processes!r}): write 1 or more, or None for one a core."
         )
     if table.is_restricted:
         raise PopulateError(

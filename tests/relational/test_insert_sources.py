@@ -175,8 +175,9 @@ def test_chunks_are_written_one_by_one(session: Any) -> None:
     with pytest.raises(dj.InvalidValueError, match="Of the chunks before, 20 rows are in"):
         session.insert(iter(given), chunk_size=10)
     assert len(session) == 20
-    with pytest.raises(dj.QueryError, match="chunk_size=0"):
-        session.insert(given, chunk_size=0)
+    for size in (0, 1.5, "2", True):
+        with pytest.raises(dj.QueryError, match=f"chunk_size={size!r} is not a number of rows"):
+            session.insert(given, chunk_size=size)
 
 
 def test_chunks_in_a_transaction_are_all_or_none(session: Any, connection: dj.Connection) -> None:

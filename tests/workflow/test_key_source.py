@@ -164,6 +164,12 @@ def test_order_and_limits(schema: Any, session: Any) -> None:
     for options in ({"limit": -1}, {"max_calls": -1}, {"limit": -1, "reserve_jobs": True}):
         with pytest.raises(dj.PopulateError, match=r"is -1: it is a number of keys"):
             table.populate(**options)
+    for name, value in [
+        *(("limit", "2"), ("max_calls", True), ("processes", "2"), ("processes", 1.5)),
+        *(("make_kwargs", 5), ("keys", 5)),
+    ]:
+        with pytest.raises(dj.PopulateError, match=f"{name}( is |=){value!r}"):
+            table.populate(**{name: value})
 
 
 def test_keys_of_ones_own(schema: Any, session: Any) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
+from numbers import Integral
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
@@ -148,7 +149,8 @@ def _write_chunks(
     size: int,
     progress: InsertProgress,
 ) -> None:
-    if size < 1:
+    kind = type(size)
+    if kind is bool or not issubclass(kind, Integral) or size < 1:
         raise QueryError(f"chunk_size={size!r} is not a number of rows: write 1 or more.")
     done = 0
     try:
