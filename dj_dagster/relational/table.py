@@ -228,7 +228,8 @@ class Table(QueryExpression, metaclass=TableMeta):
             or polars frame, an arrow table; the path of a CSV file whose first line has the names;
             a query or table, whose rows the server copies, matched by name.
         replace
-            Whether a row replaces the one with the same key.
+            Whether a row replaces the one with the same key, and others with which it shares the
+            values of a unique index.
         skip_duplicates
             Whether a row with an existing key or unique value is left out.
         ignore_extra_fields
