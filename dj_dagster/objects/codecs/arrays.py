@@ -320,12 +320,21 @@ def _is_kept(dtype: DType) -> bool:
 
 def _read(source: Path | memoryview, mode: Mode | None, path: str) -> Array:
     try:
-        if isinstance(source, Path):
-            return np.load(source, mmap_mode=mode, allow_pickle=False)
-        return _in_place(source)
+        # numpy reads the header as Python text, and Python 3.11 may confuse the depths of texts
+        # that threads parse at once.
+        for _ in range(9):
+            with suppress(SystemError):
+                return _parsed(source, mode)
+        return _parsed(source, mode)
     except Exception as error:
-        # numpy reads the header as Python text: damaged, it fails in any way.
+        # A damaged header fails in any way.
         raise ObjectError(f"{path} is not a .npy file: {error}.") from error
+
+
+def _parsed(source: Path | memoryview, mode: Mode | None) -> Array:
+    if isinstance(source, Path):
+        return np.load(source, mmap_mode=mode, allow_pickle=False)
+    return _in_place(source)
 
 
 def _in_place(data: memoryview) -> Array:
