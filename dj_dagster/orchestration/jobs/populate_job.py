@@ -177,11 +177,6 @@ def check_said(restriction: object) -> None:
     ConfigurationError
         When the restriction is empty, or a truth value.
     """
-    if isinstance(restriction, list) and not restriction:
-        raise ConfigurationError(
-            "An empty list as a restriction chooses nothing: leave it out for all keys of the "
-            "tables, or say which."
-        )
     if isinstance(restriction, list):
         for each in restriction:
             check_said(each)
@@ -430,6 +425,11 @@ def populate_schedule(
                 f"The schedule's restriction cannot be kept in a run's config ({error}): write a "
                 "text, or a dict or list of texts and numbers."
             ) from None
+        if restriction == []:
+            raise ConfigurationError(
+                "The schedule's restriction is an empty list, which chooses nothing: leave it out "
+                "for all keys of the tables, or say which."
+            )
         check_said(restriction)
         config["restriction"] = restriction
     job = JOB_NAME, OP_NAME
