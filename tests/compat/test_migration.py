@@ -151,7 +151,7 @@ def test_a_migration_is_undone(filled: Eras) -> None:
     migration.run()
     session = dj.VirtualModule("m", filled.name, connection=filled.connection).Session
     session.insert1({"place": "b", "session": 9, "inside": 1, "movie": 1})
-    with pytest.raises(dj.DataJointError, match=r"session\.movie has 1 values"):
+    with pytest.raises(dj.DataJointError, match=r"session\.movie has 1 value "):
         migration.undo()
     (session & "session = 9").delete()
     migration.undo()
